@@ -163,7 +163,7 @@ def check_addresses(*addresses: str) -> None:
         ValueError: One of them is longer than names are, or has characters that are not printable.
     """
     for address in addresses:
-        if not address.isprintable() or len(address) > _MAX_ADDRESS_LENGTH:
+        if len(address) > _MAX_ADDRESS_LENGTH or not address.isprintable():
             raise ValueError(f"no name of a process or subscriber: {address[:50]!r}")
 
 

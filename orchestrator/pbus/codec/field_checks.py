@@ -41,8 +41,8 @@ def check_fields(message: BusMessage, spec: WireSpec) -> None:
     """
     for name in spec.free_fields:
         value = getattr(message, name)
-        if value is not None:
-            check_plain(value, type(message).__name__, name)
+        if not _is_plain(value, 0):
+            _check_slowly(value, type(message).__name__, name, 0, _SIMPLE)
     for name in spec.frame_fields:
         _check_frame(getattr(message, name), type(message).__name__, name)
 

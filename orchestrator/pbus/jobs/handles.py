@@ -33,6 +33,10 @@ class EventQueue(Generic[E]):
         missed: The number of events that found no room.
     """
 
+    __slots__ = (
+        "_bytes", "_capacity", "_events", "_has_left", "_is_closed", "_on_due", "_reader", "missed",
+    )  # fmt: skip
+
     def __init__(
         self,
         on_due: Callable[[Reading], None] = lambda _: None,

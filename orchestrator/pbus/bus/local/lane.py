@@ -53,8 +53,12 @@ class ReaderTurn(asyncio.Future[None]):
     is a tenth of the processor time.
     """
 
-    _wake_up: Callable[..., Any] | None = None
-    _wake_context: contextvars.Context | None = None
+    __slots__ = ("_wake_context", "_wake_up")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wake_up: Callable[..., Any] | None = None
+        self._wake_context: contextvars.Context | None = None
 
     def add_done_callback(
         self, callback: Callable[..., Any], /, *, context: contextvars.Context | None = None

@@ -121,6 +121,8 @@ class PendingJobs:
         Returns:
             None when the job is over or its sender was never asked.
         """
+        if (found := self._by_key.get((job_id, source))) is not None:
+            return found
         name = source.partition("@")[0]  # a child's is name@runner
         found = self._by_key.get((job_id, name))
         if found is None and (group := group_of(name)) is not None:
