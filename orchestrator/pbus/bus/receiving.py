@@ -45,7 +45,7 @@ class ReceivingBus(WorkerBus):
 
         Never raises: what reads the connection must not end by what it read.
         """
-        self._router.begin_payload()
+        self._router.turns.begin()
         try:
             if is_note:
                 self._take_note(payload)
@@ -59,7 +59,7 @@ class ReceivingBus(WorkerBus):
         except Exception as error:  # noqa: BLE001 - counted and said, at most once a second
             self._refuse(MessageDecodeError(f"a bug in pbus: {error!r}"))
         finally:
-            self._router.end_payload()
+            self._router.turns.end()
 
     def open_payload(self, payload: bytes) -> tuple[Envelope, list[bytes]] | None:
         """Open a payload from a direct socket; None for one that was refused and counted."""

@@ -275,11 +275,11 @@ def test_readers_that_wait_go_on_at_the_end_of_the_payload(is_in_task):
         receipt = Counted(one.heard)
 
         def put():
-            board.begin_payload()
+            board.turns.begin()
             board.put_lines("a", Lane.DATA, lines(2), receipt)
             board.put_lines("a", Lane.DATA, lines(2), None)
             within = [*one.heard]
-            board.end_payload()
+            board.turns.end()
             return within, [*one.heard], [*receipt.told], [*two.heard]
 
         if is_in_task:

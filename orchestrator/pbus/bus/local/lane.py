@@ -94,6 +94,29 @@ class ReaderTurn(asyncio.Future[None]):
             self.get_loop().call_soon(self._wake_up, self, context=self._wake_context)
 
 
+class ReaderTurns:
+    """The turns that end together, once what was put is accounted for.
+
+    Attributes:
+        collected: Those so far; None where each ends by itself.
+    """
+
+    __slots__ = ("collected",)
+
+    def __init__(self) -> None:
+        self.collected: list[ReaderTurn] | None = None
+
+    def begin(self) -> None:
+        """Let readers wait until end()."""
+        self.collected = []
+
+    def end(self) -> None:
+        """Have those readers go on here and now, or soon where a task is running."""
+        turns, self.collected = self.collected, None
+        for turn in turns or ():
+            turn.go_on()
+
+
 class LaneQueue:
     """A bounded FIFO for one reader and many writers; writers wait for room in turn.
 
@@ -148,9 +171,7 @@ class LaneQueue:
         if reader is not None and not reader.done():
             reader.set_result(None)
 
-    def extend_nowait(
-        self, items: Iterable[Entry], turns: list[ReaderTurn] | None = None
-    ) -> None:
+    def extend_nowait(self, items: Iterable[Entry], turns: list[ReaderTurn] | None = None) -> None:
         """As put_nowait(), several at once.
 
         Args:

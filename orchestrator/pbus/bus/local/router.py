@@ -9,7 +9,7 @@ from itertools import islice
 from pbus.bus.coalescing import BROADCASTS, EVERYONE, NEWS, shown_address
 from pbus.bus.local.counters import Counters
 from pbus.bus.local.decoder import MessageDecoder
-from pbus.bus.local.lane import Entry, ReaderTurn
+from pbus.bus.local.lane import Entry, ReaderTurn, ReaderTurns
 from pbus.bus.local.lane_reader import Item, LaneDelivery
 from pbus.bus.local.mailbox import SYSTEM_CAPACITY, Mailbox
 from pbus.bus.subscriber import BusSubscriber
@@ -35,6 +35,7 @@ class LocalRouter:
         edges: Where messages are counted, if they are.
 
     Attributes:
+        turns: Of readers that wait for what is put here.
         on_news_wanted: Called when a subscriber begins to receive news of workers; must not block.
     """
 
@@ -52,7 +53,7 @@ class LocalRouter:
         self._observers: dict[str, Mailbox] = {}
         self._few_observers: dict[str, Mailbox] = {}
         self.on_news_wanted: Callable[[], None] = lambda: None
-        self._turns: list[ReaderTurn] | None = None  # of readers that go on at the end of a payload
+        self.turns = ReaderTurns()
 
     @property
     def hears_news(self) -> bool:
@@ -212,7 +213,7 @@ class LocalRouter:
         if lane is Lane.SYSTEM and self._is_full(receivers, address, lane, lines):
             return 0
         # Decoded when handled: the reader stays quick.
-        return _extend(receivers, lane, lines, delivery, self._turns)
+        return _extend(receivers, lane, lines, delivery, self.turns.collected)
 
     def _put_broadcast(self, lane: Lane, lines: list[bytes], delivery: LaneDelivery | None) -> int:
         """Decode once for all receivers but those that take what is unknown here."""
@@ -225,9 +226,10 @@ class LocalRouter:
         receivers = [*decoding, *observers, *others]
         if lane is Lane.SYSTEM and self._is_full(receivers, EVERYONE, lane, lines):
             return 0
-        told = _extend(decoding, lane, lines, delivery, self._turns)
-        told += _extend(observers, lane, items, delivery, self._turns)
-        return told + _extend(others, lane, rest, delivery, self._turns)
+        turns = self.turns.collected
+        told = _extend(decoding, lane, lines, delivery, turns)
+        told += _extend(observers, lane, items, delivery, turns)
+        return told + _extend(others, lane, rest, delivery, turns)
 
     def _decoded(self, lines: list[bytes]) -> list[BusMessage]:
         found = map(self._decoder.decode_broadcast, lines)
@@ -242,16 +244,6 @@ class LocalRouter:
             return False
         self.note_lost("this process, which has no room,", address, len(lines))
         return True
-
-    def begin_payload(self) -> None:
-        """Let readers that wait for what is put from now on wait until end_payload()."""
-        self._turns = []
-
-    def end_payload(self) -> None:
-        """Have those readers handle it here and now, or soon where a task is running."""
-        turns, self._turns = self._turns, None
-        for turn in turns or ():
-            turn.go_on()
 
     def refuse(self, error: MessageDecodeError, origin: str = "") -> None:
         """Count and log bytes that were no message, and where they claim to be from."""

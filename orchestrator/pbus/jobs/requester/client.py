@@ -94,9 +94,8 @@ class JobClient:
             await self._until(group, self._context.joined.wait())
         registry = self._context.registry
         await registry.follow()
-        if len(group.members) > 1:  # all workers are ready before the first begins
-            if absent := [name for name in group.members if registry.get(name) is None]:
-                await self._until_ready(group, absent)
+        if absent := [name for name in group.members if registry.get(name) is None]:
+            await self._until_ready(group, absent)  # all are ready before the first begins
         for member in group.members.values():
             await self._request(job, member)
         if group.is_done:
