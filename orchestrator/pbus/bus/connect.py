@@ -66,6 +66,20 @@ def make_bus(settings: BusSettings, *, incarnation: str | None = None) -> Worker
     )
 
 
+def load_driver(backend: Backend) -> None:
+    """Load what a backend needs, early: without other threads a driver is loaded sooner.
+
+    Raises:
+        BackendMissingError: The backend's driver is not installed.
+    """
+    if backend == "redis":
+        with _needing_redis():
+            from pbus.bus.redis import RedisBus  # noqa: F401 - only to have it
+    elif backend == "pgmq":
+        with _needing_asyncpg():
+            from pbus.bus.pgmq import PgmqBus  # noqa: F401
+
+
 async def erase(url: str, channel: str) -> bool:
     """Remove all that a channel keeps in a broker, unless processes use it; others' is not touched.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from pbus.bus.connect import load_driver
 from pbus.errors import PbusError
 from pbus.process.project.project import Project
 from pbus.process.project.supervisor_log import SupervisorLogHandler
@@ -62,6 +63,7 @@ def main() -> int:
     report = StatusPipe(arguments.status_fd)
     try:
         topology = load_topology(arguments.files, os.environ)
+        load_driver(topology.bus.backend)
         project = Project.of(topology)
         project.make_state_dir()
         _detach(project.service_log_path("supervisor"))

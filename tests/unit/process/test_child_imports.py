@@ -53,6 +53,28 @@ def test_driver_loads_no_sdk_before_its_metrics_are_turned_on() -> None:
     assert "counted" == loaded[-1]
 
 
+def test_drivers_are_loaded_early_without_the_sdk() -> None:
+    """A supervisor does so before it has threads; a bus in memory needs none."""
+    load = "import sys\nfrom pbus.bus.connect import load_driver as load\n"
+
+    none = printed(load + "load('memory'); print(*sys.modules)")
+    both = printed(load + "load('redis'); load('pgmq'); print(*sys.modules)")
+
+    assert set() == {"redis", "asyncpg"} & {*none}
+    assert {"pbus.bus.redis", "pbus.bus.pgmq", "redis", "asyncpg"} <= {*both}
+    assert SDK not in both
+
+
+def test_missing_drivers_are_named_early() -> None:
+    """The error is that of connecting."""
+    code = "import sys\nfrom pbus.bus.connect import load_driver as load\n"
+    for backend, driver in (("redis", "redis"), ("pgmq", "asyncpg")):
+        code += f"sys.modules['{driver}'] = None\ntry:\n    load('{backend}')\n"
+        code += "except Exception as error:\n    print(type(error).__name__, error.hint or error)\n"
+
+    assert 2 == printed(code).count("BackendMissingError")
+
+
 def test_sdk_is_not_hidden_from_other_threads() -> None:
     """One of them might be importing it."""
     assert SDK in printed(HOLD_A_THREAD + MAKE_BUS)
