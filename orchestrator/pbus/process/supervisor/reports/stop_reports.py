@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
+from pbus.leases import process_of
 from pbus.messages import WorkerRegistryEntry
 
 _IN_TRANSIT_S = 1.0  # for an announcement that was sent before its process ended
@@ -20,9 +21,7 @@ class StopReports:
 
     def on_announcement(self, entry: WorkerRegistryEntry) -> None:
         """Handle the announcement of a worker; those of other supervisors are ignored."""
-        processes = self._processes.items()
-        found = (process for one, process in processes if entry.incarnation.startswith(one))
-        process = next(found, None)
+        process = self._process_of(entry.incarnation)
         if process is None:
             return
         if entry.gone is None:
@@ -31,6 +30,14 @@ class StopReports:
             process.present.discard(entry.incarnation)
             process.unhandled += entry.unhandled
             process.changed.set()
+
+    def _process_of(self, incarnation: str) -> "_Process | None":
+        # That of a process begins with what it was given, behind which stands a token: no search through all.
+        process = self._processes.get(process_of(incarnation).rpartition("-")[0])
+        if process is not None:
+            return process
+        found = (own for one, own in self._processes.items() if incarnation.startswith(one))
+        return next(found, None)
 
     async def wait_for(self, incarnations: Iterable[str]) -> None:
         """Wait until the workers of ended processes have reported, at most a second."""

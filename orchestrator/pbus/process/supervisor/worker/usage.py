@@ -9,6 +9,8 @@ import psutil
 
 from pbus.process.system import groups
 
+MOST_AT_ONCE = 100  # some 80 us each
+
 
 class Usage(msgspec.Struct, frozen=True):
     """Usage of one process.
@@ -25,20 +27,34 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class UsageMeter:
-    """Measures processes by pid; remembers each so that CPU is a rate."""
+    """Measures processes by pid, of very many some at a time; remembers each so that CPU is a rate."""
 
     def __init__(self) -> None:
         self._processes: dict[int, psutil.Process] = {}
+        # Those that were measured longest ago come first; None: it cannot be.
+        self._usages: dict[int, Usage | None] = {}
 
     def measure(self, pids: list[int]) -> dict[int, Usage]:
-        """Return the usage of the pids that run; the first measurement of a pid is 0 % CPU."""
-        self._processes = {
-            pid: process
-            for pid in pids
-            if (process := self._processes.get(pid) or _find(pid)) is not None
-        }
-        usages = ((pid, _usage(process)) for pid, process in self._processes.items())
-        return {pid: usage for pid, usage in usages if usage is not None}
+        """Return the usage of the pids that run; the first measurement of a pid is 0 % CPU.
+
+        Args:
+            pids: Of all processes; MOST_AT_ONCE of them are measured now, new ones first.
+        """
+        for gone in self._usages.keys() - set(pids):
+            del self._usages[gone]
+            self._processes.pop(gone, None)
+        new = [pid for pid in pids if pid not in self._usages]
+        for pid in [*new, *self._usages][:MOST_AT_ONCE]:
+            self._measure_one(pid)
+        return {pid: usage for pid, usage in self._usages.items() if usage is not None}
+
+    def _measure_one(self, pid: int) -> None:
+        process = self._processes.pop(pid, None) or _find(pid)
+        usage = None if process is None else _usage(process)
+        self._usages.pop(pid, None)
+        self._usages[pid] = usage
+        if process is not None and usage is not None:
+            self._processes[pid] = process
 
 
 def _find(pid: int) -> psutil.Process | None:
