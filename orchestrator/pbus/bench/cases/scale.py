@@ -25,6 +25,7 @@ from pbus.runner.runner import WorkerRunner
 from pbus.urls import BACKEND_OF_SCHEME, url_scheme
 
 _COMMAND_S = 600.0  # for 1,000 processes on a slow machine
+_WAIT_S = 500.0  # of it for them to become ready
 _READY_S = 300.0
 _MESSAGES = 20_000  # to a worker among many
 
@@ -87,7 +88,7 @@ async def _checks(project: BenchProject, plan: Plan, url: str) -> list[Check]:
     file, count = str(project.file), f"{plan.many:,} workers"
     before = await broker_figures(url)
     ready_s, most_s = (
-        await project.seconds("up", "-d", "--wait", file),
+        await project.seconds("up", "-d", "--wait", "--timeout", f"{_WAIT_S:g}", file),
         plan.many * _READY_AT_MOST_S,
     )
     found = [Check.of(f"{count}, ready", ready_s, at_most=most_s, unit="s")]
