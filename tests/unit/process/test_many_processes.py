@@ -53,7 +53,7 @@ def test_many_processes_are_measured_in_turn(monkeypatch):
 
 
 def test_processes_that_left_are_forgotten(monkeypatch):
-    """A pid that comes again is another process: it is found anew, and measured first."""
+    """A pid that comes again is another process: it is looked for again, and measured first."""
     system, meter = System(monkeypatch, 1), UsageMeter()
     meter.measure([1, 2])
     meter.measure([1, 2])
