@@ -17,7 +17,7 @@ from pbus.ids import new_id
 from pbus.messages import Lane
 
 NAME = "backlog"
-_COUNT = 100_000
+_COUNT = 1_000_000
 _FEW = 1_000
 _MEASURED = 20_000  # messages over which a rate is taken, at most the backlog
 _ROUNDS = 3
