@@ -17,7 +17,7 @@ from support.waiting import run, until
 
 
 class Sink:
-    """Keeps what is taken; a payload is a number and text."""
+    """Keeps what is taken; a payload is a number and text, or several with | between them."""
 
     max_bytes = 1_000_000
 
@@ -37,7 +37,7 @@ class Sink:
         if payload == b"no payload":
             return None
         envelope = Envelope(1, link.sender, 1, Lane.DATA, "w", int(payload.split(b" ")[0]), 1, 0)
-        return Frame(envelope, [payload], broadcasts)
+        return Frame(envelope, payload.split(b"|"), broadcasts)
 
     def take(self, frame, *, is_overdue):
         """Take it, hold it or refuse it, as the test says."""
@@ -60,6 +60,7 @@ def frame(payload, broadcasts=NO_BROADCASTS):
 def batch(payload):
     """A batch that was encoded."""
     made = OutBatch(SendStream("w", 1))
+    made.lines = payload.split(b"|")
     made.encoded = payload
     return made
 
@@ -270,5 +271,69 @@ def test_both_ends_together(ends):
             await link.finish()
         assert list(range(40)) == [number for number, _ in sink.taken]
         assert ([link], 0) == (ended, len(link.unacked))
+
+    run(main())
+
+
+def test_several_messages_are_confirmed_at_once(ends, monkeypatch):
+    """Their sender waits for that; a single message is confirmed with what follows, or late."""
+    monkeypatch.setattr(inbound_link, "_ACK_LATE_S", 1e6)
+
+    async def main():
+        far, near = ends
+        sink = Sink()
+        link = InboundLink(near, sink, lambda _: None)
+        far.send(frame(b"sender") + frame(b"0 x"))
+        await until(lambda: len(sink.taken) == 1)
+        assert [0] == await counts(far, 0)
+        far.send(frame(b"1 x|x"))
+        assert [2] == await counts(far, 2)
+        far.send(frame(b"2 x") + frame(b"3 x|x") + frame(b"4 x"))
+        assert [5] == await counts(far, 5)
+        link.close()
+
+    run(main())
+
+
+def test_sender_waits_for_payloads_of_several_messages(ends):
+    """Until the last of them is confirmed, not for single ones, nor where it gave up, nor at an end."""
+
+    async def main():
+        far, near = ends
+        link = OutboundLink(near, "me", lambda _: None)
+
+        def push(payload):
+            link.push(batch(payload), payload, NO_BROADCASTS)
+
+        async def waits():
+            task = asyncio.create_task(link.until_taken())
+            await asyncio.sleep(0)
+            return None if task.done() else task
+
+        push(b"0 x")
+        assert await waits() is None
+        for payload in (b"1 x|x", b"2 x|x", b"3 x"):
+            push(payload)
+        task = await waits()
+        far.send(ACK.pack(2))
+        await until(lambda: len(link.unacked) == 2)
+        assert not task.done()
+        far.send(ACK.pack(3))
+        async with asyncio.timeout(20):
+            await task
+        assert 1 == len(link.unacked)
+        assert await waits() is None
+
+        push(b"4 x|x")
+        task = await waits()
+        task.cancel()
+        link.expect_none()
+        assert await waits() is None
+        push(b"5 x|x")
+        task = await waits()
+        link.cut()
+        async with asyncio.timeout(20):
+            await task
+        assert await waits() is None
 
     run(main())

@@ -69,10 +69,14 @@ class DirectRoutes:
         for link in list(self.links.values()):
             link.cut()
 
+    def of(self, lane: Lane) -> list[OutboundLink]:
+        """The connections of a lane."""
+        return [link for (_, other), link in self.links.items() if other is lane]
+
     def cut_unflushed(self, lane: Lane) -> None:
         """Before a broadcast: what the receiver could not find in its socket is published first."""
-        for (_, other), link in list(self.links.items()):
-            if other is lane and not link.is_flushed:
+        for link in self.of(lane):
+            if not link.is_flushed:
                 link.cut()
 
     def tidy(self) -> None:

@@ -1,6 +1,7 @@
 """The way to the other processes by direct sockets where there are some, by the broker otherwise."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from pbus.bus.stream.transport import ControlFrame, OnWritten, Transport
 from pbus.concurrency.backoff import Backoff
 from pbus.messages import Lane
 
+_TAKEN_S = 0.005  # for which a write to several waits for them to have read it
 LARGE_BYTES = 1024 * 1024  # such a payload takes the broker, if nothing before it is on its way
 
 Copy = Callable[[Lane, str, bytes], None]  # lane, address and payload, for followers
@@ -85,9 +87,22 @@ class DirectTransport:
         if any(one.stream.address in BROADCASTS for one in rest):
             self.routes.cut_unflushed(lane)
         if not rest and not self._returned[lane]:
+            await self._until_taken(lane, payloads)
             return [1] * len(payloads)
         published = await self._publish(send_buffer, rest)
         return [published.get(payload, 1) for payload in payloads]
+
+    async def _until_taken(self, lane: Lane, payloads: Sequence[OutBatch]) -> None:
+        """Wait a moment for receivers to have read: payloads grow meanwhile, and cost them less."""
+        if lane is Lane.SYSTEM or len(payloads) == 1:
+            return
+        links = self.routes.of(Lane.DATA)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TAKEN_S):
+                for link in links:
+                    await link.until_taken()
+        for link in links:
+            link.expect_none()
 
     async def _publish(
         self, send_buffer: SendBuffer, batches: list[OutBatch]

@@ -87,6 +87,7 @@ class InboundLink:
         self._needed = 0  # bytes until it can be split off
         self._held: Frame | None = None
         self._overdue: asyncio.TimerHandle | None = None
+        self._is_busy = False  # messages come in numbers: their sender waits for confirmation
         self._taken = 0
         self._acked = 0
         self._bytes = 0  # taken since the last confirmation
@@ -118,6 +119,9 @@ class InboundLink:
                 self._split_rest()
             else:
                 self._split(bytes(_piece[:count]))
+            if self._is_busy:
+                self._is_busy = False
+                self._ack()
             if count < _PIECE_BYTES:
                 return
 
@@ -175,6 +179,7 @@ class InboundLink:
             self._note_taken(len(payload))
             return
         self._held = frame
+        self._is_busy |= len(frame.lines) > 1
         self._bytes += len(payload)
         self._settle(self._sink.take(frame, is_overdue=False))
 

@@ -51,6 +51,8 @@ class OutboundLink:
         self._reply = bytearray()
         self._is_finishing = False
         self._ended = asyncio.Event()
+        self._taken: asyncio.Future[None] | None = None  # resolved at a confirmation
+        self._expected = 0  # payloads that are to be confirmed soon
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(connection, self._read)
         hold_connection(self, lambda link: link)
@@ -75,8 +77,23 @@ class OutboundLink:
         """
         self.unacked.append(batch)
         self.unacked_bytes += len(payload)
+        if len(batch.lines) > 1:
+            self._expected = self._acked + len(self.unacked)
         self.last_used = batch.created
         self._write(payload, broadcasts)
+
+    async def until_taken(self) -> None:
+        """Wait until the receiver has confirmed the last payload of several messages. Bound it.
+
+        It does so as soon as it has read one. Returns at once where none is expected.
+        """
+        while self._acked < self._expected and self.is_open:
+            self._taken = self._loop.create_future()
+            await self._taken
+
+    def expect_none(self) -> None:
+        """Wait no longer for what is not confirmed: a receiver that hangs holds up no other."""
+        self._expected = 0
 
     async def finish(self) -> None:
         """Say that nothing more comes, and wait for the receiver's last confirmation. Bound it."""
@@ -95,7 +112,13 @@ class OutboundLink:
         self._socket.close()
         self._unsent.clear()
         self._ended.set()
+        self._tell_taken()
         self._on_end(self)
+
+    def _tell_taken(self) -> None:
+        taken, self._taken = self._taken, None
+        if taken is not None and not taken.done():
+            taken.set_result(None)
 
     def _shut(self) -> None:
         try:
@@ -171,3 +194,4 @@ class OutboundLink:
         while self._acked < count and self.unacked:
             self._acked += 1
             self.unacked_bytes -= len(self.unacked.popleft().encoded or b"")
+        self._tell_taken()
