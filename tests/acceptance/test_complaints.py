@@ -18,7 +18,7 @@ from support.terminal import terminal
 pytestmark = pytest.mark.cli
 
 # Programs append to a file what they do, so that a test sees the order over all of them.
-NOTING = 'note() {{ echo "$PBUS_WORKER $1" >> order; }}; trap "note ends; exit 0" TERM; note begins; {}; while :; do sleep 0.05; done'
+NOTING = 'note() {{ echo "$PBUS_WORKER $1" >> order; }}; trap "note ends; exit 0" TERM; note begins; {}; while :; do sleep 0.2; done'
 # The leader ends at once; a child in its group minds no SIGTERM.
 LEAVER = "(trap '' TERM; while :; do sleep 600; done) & echo $! > {0}; echo left; {1}"
 WORKERS = """
@@ -49,7 +49,7 @@ workers:
   db:
     command: [sh, -c, '{NOTING.format("until test -e go; do sleep 0.02; done; note opens; echo accepting")}']
     ready: {{log: accepting}}
-    health: {{exec: [test, "!", -e, sick], every: 50ms, failures: 2, restart: false}}
+    health: {{exec: [test, "!", -e, sick], every: 250ms, failures: 2, restart: false}}
   edge: {{command: [sh, -c, '{NOTING.format(":")}'], depends_on: {{db: ready}}}}
   late: {{worker: "workers:Api", depends_on: [gate]}}
   gate: {{command: [sleep, '600'], ready: {{exec: [test, -e, open]}}}}
@@ -426,7 +426,7 @@ def test_reload_is_not_all_or_nothing(project: Callable[..., Place]):
 
 def test_changes_do_not_race(project: Callable[..., Place]):
     """Complaint: commands at one time leave two copies or none, and one slow stop blocks the others."""
-    slow = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done"
+    slow = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.2; done"
     place = project(
         "racing",
         f'  s: {{command: [sh, -c, "{slow}"], replicas: 2}}\n  other: {{command: [sleep, "600"]}}\n',
