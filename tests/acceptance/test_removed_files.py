@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cli
 TOPOLOGY = """
 workers:
   echo: {worker: "workers:Echo"}
-  ticker: {command: [sh, -c, 'while :; do echo tick; sleep 0.05; done']}
+  ticker: {command: [sh, -c, 'while :; do echo tick; sleep 0.2; done']}
 """
 WORKERS = """
 from pbus import BaseWorker, job

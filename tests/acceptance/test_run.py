@@ -96,7 +96,7 @@ def test_signals_are_passed_on(place: Place):
         ("exit 6", "INT", 6),
         ("exit 9", "USR1", 9),
     ):
-        script = f"trap '{trap}' {number}; echo on; while :; do sleep 0.05; done"
+        script = f"trap '{trap}' {number}; echo on; while :; do sleep 0.2; done"
         running = place.start("run", "--", "sh", "-c", script)
         running.until("on")
 
@@ -178,7 +178,7 @@ def test_ends_with_the_project(cli: CliEnv):
 
 def test_terminal_is_the_programs(place: Place):
     """Ctrl-C and Ctrl-Z are its own, `fg` goes on; afterwards the shell has the terminal."""
-    script = "trap 'echo caught; exit 4' INT; trap 'echo resumed' CONT; test -t 0 && echo tty; while :; do sleep 0.05; done"
+    script = "trap 'echo caught; exit 4' INT; trap 'echo resumed' CONT; test -t 0 && echo tty; while :; do sleep 0.2; done"
     with terminal(place, "run", "--", "sh", "-c", script, through=SHELL) as screen:
         screen.until("tty")
         screen.press("\x1a")
