@@ -7,6 +7,7 @@ from pbus.bus.brokered import BrokeredBus
 from pbus.bus.connect import connect, make_bus
 from pbus.bus.otel import trace_if_configured
 from pbus.compat.pipecat import theirs
+from pbus.compat.pipecat.deliveries import Deliveries
 from pbus.compat.pipecat.link import PipecatLink
 from pbus.errors import BusClosedError, BusError
 from pbus.settings import BusOptions, BusSettings
@@ -70,6 +71,7 @@ class PbusBus(theirs.WorkerBus):
         if not isinstance(bus, BrokeredBus):
             raise BusError("PbusBus is for several processes: give the URL of a broker")
         self._ours = bus
+        self._deliveries = Deliveries()
         self._session = session
         self._entry = entry
         self._runner: theirs.WorkerRunner | None = None
@@ -79,7 +81,15 @@ class PbusBus(theirs.WorkerBus):
         """Deliver messages to a subscriber; the runner among them hosts the workers."""
         if isinstance(subscriber, theirs.WorkerRunner):
             self._runner = subscriber
-        await super().subscribe(subscriber)
+        self._deliveries.add(subscriber)
+
+    async def unsubscribe(self, subscriber: theirs.BusSubscriber) -> None:
+        """Deliver to a subscriber no more."""
+        await self._deliveries.remove(subscriber)
+
+    def on_message_received(self, message: theirs.BusMessage) -> None:
+        """Deliver a message to the subscribers here, those left out on which it has no effect."""
+        self._deliveries.put(message)
 
     async def start(self) -> None:
         """Join the channel, and deliver.
@@ -100,12 +110,14 @@ class PbusBus(theirs.WorkerBus):
             )
             await self._link.open(_START_S)
         await super().start()
+        self._deliveries.start()
 
     async def stop(self) -> None:
         """Leave the channel, and deliver nothing more."""
         link, self._link = self._link, None
         if link is not None:
             await link.close()
+        await self._deliveries.stop()
         await super().stop()
 
     def deliver(self, message: theirs.BusMessage) -> None:

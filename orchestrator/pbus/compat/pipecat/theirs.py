@@ -12,6 +12,7 @@ from typing import Any
 from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema as ToolsSchema
 from pipecat.bus import AsyncQueueBus as AsyncQueueBus
 from pipecat.bus import BusActivateWorkerMessage as BusActivateWorkerMessage
+from pipecat.bus import BusAddWorkerMessage as BusAddWorkerMessage
 from pipecat.bus import BusCancelMessage as BusCancelMessage
 from pipecat.bus import BusDeactivateWorkerMessage as BusDeactivateWorkerMessage
 from pipecat.bus import BusEndMessage as BusEndMessage
@@ -108,6 +109,32 @@ def when_stopped(bus: WorkerBus, call: Callable[[], Awaitable[None]]) -> None:
             await stop()
 
     bus.stop = stop_both
+
+
+_HOOKS = ("on_bus_message", "accepts_bus_message")
+_TO_OWN_NAME = frozenset({  # of these modules a message for another name has no effect on a worker
+    "pipecat.bus.subscriber",
+    "pipecat.workers.base_worker",
+    "pipecat.pipeline.worker",
+})
+_TO_RUNNERS = (BusEndMessage, BusCancelMessage, BusAddWorkerMessage, BusWorkerRegistryMessage)
+
+
+def wanted_by(subscriber: BusSubscriber) -> Callable[[BusMessage], bool]:
+    """Return a function that says whether a message can have an effect on a subscriber.
+
+    All can where the subscriber has code of its own for them; Pipecat's runners and workers drop the most.
+    """
+    classes = type(subscriber).__mro__
+    modules = {cls.__module__ for cls in classes for hook in _HOOKS if hook in vars(cls)}
+    if any(hook in vars(subscriber) for hook in _HOOKS):
+        return lambda _message: True
+    if modules <= {"pipecat.bus.subscriber", "pipecat.workers.runner"}:
+        return lambda message: isinstance(message, _TO_RUNNERS)
+    if modules <= _TO_OWN_NAME:
+        to_own_name = {None, "", subscriber.name}
+        return lambda message: message.target in to_own_name
+    return lambda _message: True
 
 
 def subclasses_of(base: Any) -> Iterator[Any]:
