@@ -21,6 +21,7 @@ from pbus.compat.pipecat.values import (
     encode_field,
     field_error,
     is_of_process,
+    is_plain,
 )
 from pbus.errors import MessageDecodeError
 from pbus.frames import Frame
@@ -39,6 +40,7 @@ _AS_THEIRS = {
 }
 _FRAMES_AS_THEIRS = {"AudioRawFrame": "OutputAudioRawFrame"}
 _DIRECTIONS = {one: one.name.lower() for one in theirs.FrameDirection}
+_WAYS = {word: one for one, word in _DIRECTIONS.items()}
 _TAG = frozenset({"type", "module"})  # of a frame; its fields of these names get a _
 _NOT_THEIRS = frozenset({"BusWorkerRegistryMessage", "BusAddWorkerMessage"})
 
@@ -149,12 +151,13 @@ def _frame_to_wire(frame: Any, kind: str, name: str, *, packed: bool) -> dict[st
     try:
         for field, key, is_raw in _frame_fields(cls):
             value = getattr(frame, field, None)
-            held = type(value)
-            if held is str or held is bool:  # most are
+            if value is None:
+                continue
+            if is_plain(value, type(value)):
                 wire[key] = value
             elif is_raw and isinstance(value, (bytes, bytearray)):
                 wire[key] = _raw(value, packed=packed)
-            elif value is not None and not is_of_process(value):
+            elif not is_of_process(value):
                 wire[key] = encode(value)
     except (Unencodable, RecursionError) as error:
         raise field_error(error, kind, f"{name}.{field}") from error
@@ -236,7 +239,7 @@ def _field_from_wire(name: str, value: Any) -> Any:
     if name == "frame" and isinstance(value, dict) and "type" in value:
         return _frame_from_wire(value)
     if name == "direction" and isinstance(value, str):
-        return theirs.FrameDirection[value.upper()]
+        return _WAYS.get(value) or theirs.FrameDirection[value.upper()]
     return decode(value)
 
 

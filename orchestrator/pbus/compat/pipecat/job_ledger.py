@@ -54,6 +54,7 @@ class JobLedger:
     def __init__(self) -> None:
         self._asked: dict[Key, OpenJob] = {}
         self._doing: dict[Key, OpenJob] = {}
+        self._peers: dict[Key, str] = {}  # by job id and the name that was asked for
 
     def sent(self, wire: WireMessage, requester: str, asked: str, incarnation: str) -> None:
         """Note a message that leaves; what belongs to a job is given its trace, an answer its events.
@@ -70,6 +71,7 @@ class JobLedger:
         key = (job_id, peer)
         if kind in _REQUESTS:
             self._asked[key] = OpenJob(job_id, requester, asked, peer, incarnation)
+            self._peers[job_id, asked] = peer
         elif kind in _EVENTS and (job := self._doing.get(key)) is not None:
             job.events += 1
             force_setattr(wire, "traceparent", job.traceparent)
@@ -98,7 +100,7 @@ class JobLedger:
                 job_id, peer, worker, peer, incarnation, traceparent=traceparent_after(wire)
             )
             return peer
-        job = self._asked.pop(key, None) if kind in _ANSWERS else self._asked.get(key)
+        job = self._forget(key) if kind in _ANSWERS else self._asked.get(key)
         return peer if job is None else job.worker
 
     def answered(self, job_id: str, peer: str) -> None:
@@ -107,10 +109,7 @@ class JobLedger:
 
     def address_of(self, job_id: str | None, name: str) -> str | None:
         """The address that a job of this name was sent to; None where none is open."""
-        for (asked_id, peer), job in self._asked.items():
-            if asked_id == job_id and job.worker == name:
-                return peer
-        return None
+        return None if job_id is None else self._peers.get((job_id, name))
 
     def lose(self, peer: str, incarnation: str) -> tuple[list[OpenJob], list[OpenJob]]:
         """The jobs that waited for an incarnation that is lost, and those done for it; forgets these."""
@@ -122,7 +121,13 @@ class JobLedger:
 
     def end(self, job: OpenJob) -> bool:
         """Forget a job that a worker is waited for; returns whether it was still open."""
-        return self._asked.pop((job.job_id, job.peer), None) is not None
+        return self._forget((job.job_id, job.peer)) is not None
+
+    def _forget(self, key: Key) -> OpenJob | None:
+        job = self._asked.pop(key, None)
+        if job is not None:
+            self._peers.pop((job.job_id, job.worker), None)
+        return job
 
 
 def _is_of(job: OpenJob, peer: str, incarnation: str) -> bool:

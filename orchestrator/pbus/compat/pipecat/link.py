@@ -14,7 +14,7 @@ from pbus.compat.pipecat.flushes import DONE, Flushes
 from pbus.compat.pipecat.job_book import JobBook
 from pbus.compat.pipecat.job_ledger import JobLedger, OpenJob, abandoned_cancel, failed_answer
 from pbus.compat.pipecat.local_addresses import Broadcasts, LocalAddress
-from pbus.compat.pipecat.local_workers import Front, LocalWorkers
+from pbus.compat.pipecat.local_workers import ENDS, Front, LocalWorkers
 from pbus.compat.pipecat.peers import PeerRegistry, Peers
 from pbus.compat.pipecat.traces import trace_of
 from pbus.concurrency.background import TaskOwner
@@ -128,13 +128,8 @@ class PipecatLink:
             MessageEncodeError: A field cannot travel.
             BusError: As of `WorkerBus.send`.
         """
-        self._book.note(message)
-        if isinstance(message, theirs.BusWorkerReadyMessage):
-            await self.workers.on_ready(message)
-        elif isinstance(
-            message, (theirs.BusActivateWorkerMessage, theirs.BusDeactivateWorkerMessage)
-        ):
-            self._spawn(self.workers.note_activation(message), "activation")
+        if not isinstance(message, theirs.BusFrameMessage):  # the most are
+            await self._note(message)
         if self.is_observer or not self._is_for_others(message):
             return False
         for kind, ours in _ENDS.items():
@@ -147,11 +142,23 @@ class PipecatLink:
         await self._send(message)
         return True
 
+    async def _note(self, message: theirs.BusMessage) -> None:
+        """Take note of what a message says of jobs and workers here."""
+        self._book.note(message)
+        if isinstance(message, theirs.BusWorkerReadyMessage):
+            await self.workers.on_ready(message)
+        elif isinstance(
+            message, (theirs.BusActivateWorkerMessage, theirs.BusDeactivateWorkerMessage)
+        ):
+            self._spawn(self.workers.note_activation(message), "activation")
+
     def _is_for_others(self, message: theirs.BusMessage) -> bool:
+        if message.target is not None and self.workers.is_local(message.target):
+            return False
         if isinstance(message, _STAYING):
             return False
         if message.target is not None:
-            return not self.workers.is_local(message.target)
+            return True
         return isinstance(message, tuple(_ENDS)) or bool(self._registry.remote_workers)
 
     async def _send(self, message: theirs.BusMessage) -> None:
@@ -190,14 +197,15 @@ class PipecatLink:
     # In
 
     async def _receive(self, address: LocalAddress, message: Any) -> None:
-        if isinstance(message, BusWorkerRegistryMessage):
+        if isinstance(message, WireMessage):
+            if not self._broadcasts.is_repeated(message):
+                await self._take_in(address, message)
+        elif isinstance(message, BusWorkerRegistryMessage):
             self._registry.on_announcement(message)
         elif isinstance(message, BusAcceptanceRequestMessage):
             await self._accept(message)
         elif isinstance(message, BusJobsRequestMessage):
             await reply_with_open_jobs(self.bus, self.name, [self._book], message)
-        elif isinstance(message, WireMessage) and not self._broadcasts.is_repeated(message):
-            await self._take_in(address, message)
 
     async def _accept(self, request: BusAcceptanceRequestMessage) -> None:
         """Tell a client that what it is about to send is taken: classes are looked up on arrival."""
@@ -207,7 +215,9 @@ class PipecatLink:
         await self.bus.send(answer)
 
     async def _take_in(self, address: LocalAddress, wire: WireMessage) -> None:
-        if self._flushes.is_done(wire) or await self.workers.on_end(address, wire):
+        if self._flushes.is_done(wire):
+            return
+        if wire.type_name in ENDS and await self.workers.on_end(address, wire):
             return
         if wire.type_name == BusJobCancelRequestMessage.__name__:
             await self._cancel_for(address, wire)
@@ -215,9 +225,10 @@ class PipecatLink:
         message = self._read(wire) if _is_of_session(wire, self.session) else None
         if message is None:
             return
-        sender = self._registry.get(wire.source)
-        incarnation = "" if sender is None else sender.incarnation
-        message.source = self._ledger.received(wire, address.worker, incarnation)
+        if "job_id" in wire.values:
+            sender = self._registry.get(wire.source)
+            incarnation = "" if sender is None else sender.incarnation
+            message.source = self._ledger.received(wire, address.worker, incarnation)
         if message.target is not None:
             message.target = address.worker or message.target
         await self._hand_over(message, address, wire.source)
@@ -232,8 +243,10 @@ class PipecatLink:
             return
         if self.is_observer:
             return
-        self._flushes.coming(message)
-        self._book.note(message)
+        if isinstance(message, theirs.BusFrameMessage):
+            self._flushes.coming(message)
+        else:
+            self._book.note(message)
         self._deliver(message)
         if isinstance(message, theirs.BusActivateWorkerMessage) and worker is not None:
             await _wait_active(worker)

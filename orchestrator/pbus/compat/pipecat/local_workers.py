@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _UNNAMED = re.compile(r"\w+#\d+")  # as Pipecat calls what its program did not name
 _FLUSH_S = 2.0
+ENDS = frozenset({"BusEndWorkerMessage", "BusCancelWorkerMessage"})
 
 
 class Front(Protocol):
@@ -245,7 +246,7 @@ class LocalWorkers:
     async def on_end(self, address: LocalAddress, wire: WireMessage) -> bool:
         """Handle a request to end the process; returns whether it is one."""
         kind = wire.type_name
-        if kind not in {"BusEndWorkerMessage", "BusCancelWorkerMessage"}:
+        if kind not in ENDS:
             return False
         incarnation = wire.values.get("incarnation")
         if incarnation is not None and not self._bus.incarnation.startswith(incarnation):

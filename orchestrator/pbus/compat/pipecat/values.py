@@ -185,6 +185,13 @@ def dataclass_fields(value: Any) -> dict[str, Any]:
     return encode_fields(fields)
 
 
+def is_plain(value: Any, kind: type) -> bool:
+    """Whether a value of a type is its own JSON, as most fields of frames are."""
+    if kind is str or kind is bool:
+        return True
+    return value in _INTEGERS if kind is int else kind is dict and not value
+
+
 def is_of_process(value: Any) -> bool:
     """Whether a field is left out, as by Pipecat's serializer: None, functions, what tasks wait for."""
     return value is None or callable(value) or isinstance(value, _OF_LOOPS)
@@ -262,21 +269,21 @@ def find_class(type_name: Any) -> Any:
 def build(cls: type, fields: dict[str, Any]) -> Any:
     """An instance of a dataclass; a field without default that is missing is None."""
     names, required = _init_fields(cls)
-    given = {name: fields[name] for name in names if name in fields}
-    for name in required:
-        if name not in given:
-            given[name] = None
-    made = cls(**given)
+    given, later = {}, {}
     for name, value in fields.items():
-        if name not in given:
-            setattr(made, name, value)
+        (given if name in names else later)[name] = value
+    if not required <= given.keys():
+        given |= dict.fromkeys(required - given.keys())
+    made = cls(**given)
+    for name, value in later.items():
+        setattr(made, name, value)
     return made
 
 
 @functools.cache
-def _init_fields(cls: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _init_fields(cls: Any) -> tuple[frozenset[str], frozenset[str]]:
     """The names that a dataclass is made with, and those of them without a default."""
     fields = [field for field in dataclasses.fields(cls) if field.init]
     missing = dataclasses.MISSING
     required = [field.name for field in fields if field.default is field.default_factory is missing]
-    return tuple(field.name for field in fields), tuple(required)
+    return frozenset(field.name for field in fields), frozenset(required)
