@@ -2,7 +2,10 @@
 
 Two processes; round trips are jobs, one at a time; the throughput is of targeted messages of 20 ms of audio,
 from the first send to the last receipt, and the processor time of both for a frame: on a busy machine that
-is what can be compared.
+is what can be compared. `queue` is Pipecat's own bus within one process, where nothing is encoded or sent: what
+its workers, jobs and queues take themselves, and so the floor of what any bus between processes may take.
+`direct` is PbusBus with the sockets of `bus.direct` between the two. The last lines hold the ratios of the medians
+against what is wanted.
 """
 
 import asyncio
@@ -30,6 +33,9 @@ from support.valkey import Valkey
 
 ROUND_TRIPS = 2_000
 FRAMES = 20_000
+KINDS = ("redis", "pbus", "direct", "queue")
+TURNS = 3
+THROUGHPUT, ROUND_TRIP = 20, 0.8  # wanted, as multiples of RedisBus'
 
 
 class Far(BaseWorker):
@@ -64,9 +70,11 @@ class Far(BaseWorker):
 
 
 def make_bus(kind, url, channel):
-    """One of the two."""
-    if kind == "pbus":
-        return PbusBus(url, channel=channel)
+    """One of the kinds; None for that of the process."""
+    if kind in {"pbus", "direct"}:
+        return PbusBus(url, channel=channel, direct=kind == "direct")
+    if kind == "queue":
+        return None
     return RedisBus(redis=Redis.from_url(url), channel=channel)
 
 
@@ -87,10 +95,10 @@ async def ask(worker, name):
 
 
 async def near(kind, url, channel):
-    """Measure one bus."""
+    """Measure one bus: seconds of a round trip, frames a second, seconds of CPU a frame at both ends."""
     runner = WorkerRunner(bus=make_bus(kind, url, channel))
     worker = BaseWorker("near")
-    await runner.add_workers(worker)
+    await runner.add_workers(worker, *([Far("far")] if kind == "queue" else []))
     running = asyncio.create_task(runner.run())
     for _ in range(100):
         await ask(worker, "echo")
@@ -114,24 +122,59 @@ async def near(kind, url, channel):
     await worker.cancel()
     await asyncio.wait({running}, timeout=10)
     p50, p99 = statistics.median(delays), statistics.quantiles(delays, n=100)[98]
+    rate, own, other = FRAMES / took, cpu / FRAMES, full["cpu"] / FRAMES
+    text = f"{own * 1e6:.0f}" if kind == "queue" else f"{own * 1e6:.0f} + {other * 1e6:.0f}"
     print(
-        f"{kind:5}  round trip p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms;  {FRAMES / took:,.0f} frames/s,"
-        f" {cpu / FRAMES * 1e6:.0f} + {full['cpu'] / FRAMES * 1e6:.0f} us of CPU each"
+        f"{kind:6}  round trip p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms;  {rate:,.0f} frames/s,"
+        f" {text} us of CPU each",
+        flush=True,
+    )
+    return p50, rate, max(own, 0 if kind == "queue" else other)
+
+
+def compare(figures):
+    """Print the ratios, and how far the bounds can be met at all."""
+    middle = {
+        kind: [statistics.median(column) for column in zip(*rows, strict=True)]
+        for kind, rows in figures.items()
+    }
+    trip, rate, cpu = middle["redis"]
+    for kind in KINDS[1:]:
+        trips, rates, ends = middle[kind][0] / trip, middle[kind][1] / rate, cpu / middle[kind][2]
+        print(
+            f"{kind:6}  {rates:.1f} x the throughput of RedisBus, {ends:.1f} x by the CPU of the busier end"
+            f" (wanted >= {THROUGHPUT}: {'met' if rates >= THROUGHPUT else 'not met'});"
+            f" {trips:.2f} x its round trip (wanted <= {ROUND_TRIP}: {'met' if trips <= ROUND_TRIP else 'not met'})"
+        )
+    within = middle["queue"][1] / rate
+    print(
+        f"floor   Pipecat's bus within one process makes {within:.1f} x the throughput of RedisBus, and"
+        f" {middle['queue'][0] / trip:.2f} x its round trip"
     )
 
 
 def main():
-    """Both in turn, three times."""
+    """All in turn, several times."""
     if len(sys.argv) > 1:
         asyncio.run(far(*sys.argv[1:]))
         return
+    figures = {kind: [] for kind in KINDS}
     with Valkey(tcp=True) as server:
-        for kind in ("redis", "pbus") * 3:
+        for kind in KINDS * TURNS:
             channel = f"bench:{uuid.uuid4().hex}"
-            arguments = [sys.executable, __file__, kind, server.tcp_url, channel]
-            with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as other:
-                asyncio.run(near(kind, server.tcp_url, channel))
-                other.wait(20)
+            figures[kind].append(measure(kind, server.tcp_url, channel))
+    compare(figures)
+
+
+def measure(kind, url, channel):
+    """One turn of one kind."""
+    if kind == "queue":
+        return asyncio.run(near(kind, url, channel))
+    arguments = [sys.executable, __file__, kind, url, channel]
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as other:
+        found = asyncio.run(near(kind, url, channel))
+        other.wait(20)
+    return found
 
 
 if __name__ == "__main__":
