@@ -157,10 +157,57 @@ def test_frames_of_all_classes_arrive(cls, values):
     frame = cls(**values)
     if "event" in {field.name for field in dataclasses.fields(cls)}:
         frame.event = asyncio.Event()
-    message = BusFrameMessage(source="a", frame=frame, direction=FrameDirection.DOWNSTREAM)
-    arrived = passed(message).frame
-    assert frame == arrived
-    assert cls is type(arrived)
+    for _ in range(3):  # the first one of a class is made, others are remade
+        message = BusFrameMessage(source="a", frame=frame, direction=FrameDirection.DOWNSTREAM)
+        arrived = passed(message).frame
+        assert frame == arrived
+        assert cls is type(arrived)
+        assert vars(arrived).keys() >= vars(frame).keys()
+        arrived.metadata["only"] = "here"
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_frames_are_remade_with_what_did_not_arrive(encoding):
+    """None and defaults do not travel, or not from an older Pipecat; what is made of others is made."""
+    frame = frames.InputAudioRawFrame(audio=b"\0\1\2\3", sample_rate=8000, num_channels=1)
+    message = BusFrameMessage(source="a", frame=frame, direction=FrameDirection.UPSTREAM)
+    for dropped in ([], ["num_frames"], ["interruptible"], ["metadata"], ["name", "id"], []):
+        wire = decode_wire(line_of(message, encoding))
+        for name in dropped:
+            del wire.values["frame"][name]
+        arrived = from_wire(wire).frame
+        assert (2, True, {}, None) == (
+            arrived.num_frames,
+            arrived.interruptible,
+            arrived.metadata,
+            arrived.pts,
+        )
+        assert isinstance(arrived.id, int)
+        assert arrived.name.startswith("InputAudioRawFrame#")
+        assert ("id" in dropped) == (arrived.name != frame.name)
+        arrived.metadata["only"] = "here"
+    wire = decode_wire(line_of(message, encoding))
+    wire.values["frame"]["of_a_later_version"] = 1
+    assert 1 == from_wire(wire).frame.of_a_later_version
+
+
+def test_a_class_of_ones_own_is_always_made():
+    """Its initializer may do more than set fields."""
+    made = []
+
+    @dataclasses.dataclass
+    class Counted(frames.DataFrame):
+        text: str = ""
+
+        def __post_init__(self):
+            super().__post_init__()
+            made.append(self.text)
+
+    frame = Counted("x")
+    for count in (2, 3, 4):
+        message = BusFrameMessage(source="a", frame=frame, direction=FrameDirection.UPSTREAM)
+        assert frame == passed(message).frame
+        assert ["x"] * count == made
 
 
 def test_a_message_class_of_ones_own_arrives():

@@ -101,7 +101,7 @@ def test_what_is_not_public_is_there_and_listed():
     )
     used = {
         node.attr
-        for path in FOLDER.glob("*.py")
+        for path in FOLDER.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
         and node.attr.startswith("_")
@@ -116,7 +116,7 @@ def test_only_one_module_imports_pipecat():
     """All others take its names from there."""
     importers = {
         path.name
-        for path in FOLDER.glob("*.py")
+        for path in FOLDER.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, (ast.ImportFrom, ast.Import))
         and any(

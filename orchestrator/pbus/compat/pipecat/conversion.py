@@ -13,9 +13,9 @@ import msgspec
 
 from pbus.codec import Header
 from pbus.compat.pipecat import theirs
+from pbus.compat.pipecat.remaking import remake
 from pbus.compat.pipecat.values import (
     Unencodable,
-    build,
     decode,
     encode,
     encode_field,
@@ -228,11 +228,10 @@ def _message(cls: type, wire: WireMessage) -> Any:
             fields[name] = value
         elif value is not None:
             fields[name] = _field_from_wire(name, value)
-    message = build(cls, fields)
     made = wire.values.get(_MADE)
     if isinstance(made, list) and len(made) == 2:  # noqa: PLR2004 - id and name
-        message.id, message.name = made
-    return message
+        fields["id"], fields["name"] = made
+    return remake(cls, fields)
 
 
 def _field_from_wire(name: str, value: Any) -> Any:
@@ -274,7 +273,7 @@ def _frame_from_wire(wire: dict[str, Any]) -> Any:
             fields[name] = decode(value) if held is dict or held is list else value
     if fields.get("metadata") is None:
         fields.pop("metadata", None)
-    return build(cls, fields)
+    return remake(cls, fields)
 
 
 _found: dict[tuple[type, str, str | None], type] = {}

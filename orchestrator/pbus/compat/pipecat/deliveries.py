@@ -53,7 +53,7 @@ class _Lane:
             await self._arrival
 
 
-class Inbox:
+class Incoming:
     """The messages for one subscriber: data behind system messages, and beside their handlers.
 
     Args:
@@ -62,6 +62,7 @@ class Inbox:
 
     def __init__(self, subscriber: theirs.BusSubscriber) -> None:
         self._subscriber = subscriber
+        self._name: str = subscriber.name
         self._is_wanted = theirs.wanted_by(subscriber)
         self._behind: deque[Any] = deque()  # data that wait for system messages, or for the start
         self._data = _Lane(self._handle)
@@ -72,7 +73,7 @@ class Inbox:
         """Deliver from now on. Idempotent."""
         if not self._tasks:
             for kind, lane in (("system", self._system), ("data", self._data)):
-                self._tasks.spawn(lane.run(), f"pbus {kind} messages of {self._subscriber.name}")
+                self._tasks.spawn(lane.run(), f"pbus {kind} messages of {self._name}")
 
     async def stop(self) -> None:
         """Deliver no more, and keep what comes. Idempotent."""
@@ -100,7 +101,7 @@ class Inbox:
 
     def _accepts(self, message: Any) -> bool:
         try:
-            return self._subscriber.accepts_bus_message(message)
+            return bool(self._subscriber.accepts_bus_message(message))
         except Exception:
             logger.exception("subscriber %s does not say whether it takes %s", self._name, message)
             return False
@@ -113,45 +114,41 @@ class Inbox:
         except Exception:
             logger.exception("subscriber %s raised on %s", self._name, message)
 
-    @property
-    def _name(self) -> str:
-        return self._subscriber.name
-
 
 class Deliveries:
-    """The subscribers of a bus, each with an inbox of its own."""
+    """The subscribers of a bus, each with a mailbox of its own."""
 
     def __init__(self) -> None:
-        self._inboxes: dict[str, Inbox] = {}
+        self._incoming: dict[str, Incoming] = {}
         self._is_started = False
 
     def add(self, subscriber: theirs.BusSubscriber) -> None:
         """Deliver to a subscriber; the first of a name stays."""
-        if subscriber.name in self._inboxes:
+        if subscriber.name in self._incoming:
             return
-        inbox = self._inboxes[subscriber.name] = Inbox(subscriber)
+        incoming = self._incoming[subscriber.name] = Incoming(subscriber)
         if self._is_started:
-            inbox.start()
+            incoming.start()
 
     async def remove(self, subscriber: theirs.BusSubscriber) -> None:
         """Deliver to a subscriber no more."""
-        inbox = self._inboxes.pop(subscriber.name, None)
-        if inbox is not None:
-            await inbox.stop()
+        incoming = self._incoming.pop(subscriber.name, None)
+        if incoming is not None:
+            await incoming.stop()
 
     def start(self) -> None:
         """Deliver what has waited, and what comes. Idempotent."""
         self._is_started = True
-        for inbox in self._inboxes.values():
-            inbox.start()
+        for incoming in self._incoming.values():
+            incoming.start()
 
     async def stop(self) -> None:
         """Deliver no more. Idempotent."""
         self._is_started = False
-        for inbox in list(self._inboxes.values()):
-            await inbox.stop()
+        for incoming in list(self._incoming.values()):
+            await incoming.stop()
 
     def put(self, message: theirs.BusMessage) -> None:
         """Hand a message to all that may want it."""
-        for inbox in self._inboxes.values():
-            inbox.put(message)
+        for incoming in self._incoming.values():
+            incoming.put(message)

@@ -11,11 +11,16 @@ from pbus.codec import decode_header, decode_message
 from pbus.compat.pipecat import theirs
 from pbus.compat.pipecat.conversion import WireMessage, decode_wire, from_wire, to_wire
 from pbus.compat.pipecat.flushes import DONE, Flushes
-from pbus.compat.pipecat.job_book import JobBook
-from pbus.compat.pipecat.job_ledger import JobLedger, OpenJob, abandoned_cancel, failed_answer
 from pbus.compat.pipecat.local_addresses import Broadcasts, LocalAddress
 from pbus.compat.pipecat.local_workers import ENDS, Front, LocalWorkers
 from pbus.compat.pipecat.peers import PeerRegistry, Peers
+from pbus.compat.pipecat.pipecat_jobs.job_book import JobBook
+from pbus.compat.pipecat.pipecat_jobs.job_ledger import (
+    JobLedger,
+    OpenJob,
+    abandoned_cancel,
+    failed_answer,
+)
 from pbus.compat.pipecat.traces import trace_of
 from pbus.concurrency.background import TaskOwner
 from pbus.errors import MessageDecodeError, PbusError
@@ -220,15 +225,12 @@ class PipecatLink:
         if wire.type_name in ENDS and await self.workers.on_end(address, wire):
             return
         if wire.type_name == BusJobCancelRequestMessage.__name__:
-            await self._cancel_for(address, wire)
+            await self.bus.send(await self._book.cancel(address.worker, wire, source=address.name))
             return
         message = self._read(wire) if _is_of_session(wire, self.session) else None
         if message is None:
             return
-        if "job_id" in wire.values:
-            sender = self._registry.get(wire.source)
-            incarnation = "" if sender is None else sender.incarnation
-            message.source = self._ledger.received(wire, address.worker, incarnation)
+        message.source = self._ledger.received(wire, address.worker, self._incarnation_of)
         if message.target is not None:
             message.target = address.worker or message.target
         await self._hand_over(message, address, wire.source)
@@ -243,40 +245,27 @@ class PipecatLink:
             return
         if self.is_observer:
             return
-        if isinstance(message, theirs.BusFrameMessage):
-            self._flushes.coming(message)
-        else:
-            self._book.note(message)
+        self._flushes.coming(message)
+        self._book.note(message)
         self._deliver(message)
         if isinstance(message, theirs.BusActivateWorkerMessage) and worker is not None:
             await _wait_active(worker)
             await self.workers.note_activation(message)
 
-    async def _cancel_for(self, address: LocalAddress, wire: WireMessage) -> None:
-        """Cancel a job for a client; by its requester, as the workers that do it listen to no other."""
-        reason = wire.values.get("reason")
-        answer = await self._book.cancel(
-            address.worker,
-            str(wire.values.get("job_id")),
-            reason if isinstance(reason, str) else None,
-            source=address.name,
-            client=wire.source,
-        )
-        await self.bus.send(answer)
+    def _incarnation_of(self, name: str) -> str:
+        data = self._registry.get(name)
+        return "" if data is None else data.incarnation
 
     def _read(self, wire: WireMessage) -> Any:
+        """Return its message; None, and once a type a line in the log, where it cannot be taken in."""
         try:
             return from_wire(wire)
         except MessageDecodeError as error:
-            self._complain(wire, error)
+            level = logging.DEBUG if wire.target is None else logging.WARNING
+            if error.message not in self._unknown:
+                self._unknown.add(error.message)
+                logger.log(level, "a message of %s is dropped: %s", wire.source, error)
             return None
-
-    def _complain(self, wire: WireMessage, error: MessageDecodeError) -> None:
-        """Log a message that cannot be taken in: once a type, broadcasts quietly."""
-        level = logging.DEBUG if wire.target is None else logging.WARNING
-        if error.message not in self._unknown:
-            self._unknown.add(error.message)
-            logger.log(level, "a message of %s is dropped: %s", wire.source, error)
 
     async def _reject(self, request: Any, peer: str, problem: str) -> None:
         """Answer a job that will not be done: Pipecat would not."""

@@ -137,6 +137,11 @@ def wanted_by(subscriber: BusSubscriber) -> Callable[[BusMessage], bool]:
     return lambda _message: True
 
 
+def is_own_class(cls: type) -> bool:
+    """Whether a class is Pipecat's own."""
+    return cls.__module__.startswith("pipecat.")
+
+
 def subclasses_of(base: Any) -> Iterator[Any]:
     """All classes below one that this process has defined so far, each once."""
     seen: set[Any] = set()

@@ -269,7 +269,8 @@ def find_class(type_name: Any) -> Any:
 def build(cls: type, fields: dict[str, Any]) -> Any:
     """An instance of a dataclass; a field without default that is missing is None."""
     names, required = _init_fields(cls)
-    given, later = {}, {}
+    given: dict[str, Any] = {}
+    later: dict[str, Any] = {}
     for name, value in fields.items():
         (given if name in names else later)[name] = value
     if not required <= given.keys():

@@ -1,5 +1,6 @@
 """The jobs between this process and others, both sides known, so that the loss of one ends them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from msgspec.structs import force_setattr
@@ -80,13 +81,13 @@ class JobLedger:
             if job.events:
                 wire.values["events"] = job.events
 
-    def received(self, wire: WireMessage, worker: str, incarnation: str) -> str:
+    def received(self, wire: WireMessage, worker: str, incarnation_of: Callable[[str], str]) -> str:
         """Note a message that comes in.
 
         Args:
             wire: The message.
             worker: The local name of its receiver.
-            incarnation: Of the sender.
+            incarnation_of: Returns the incarnation of a sender.
 
         Returns:
             The name of its sender as the local worker knows it: that which it asked.
@@ -96,8 +97,9 @@ class JobLedger:
             return peer
         key = (job_id, peer)
         if kind in _REQUESTS:
+            trace = traceparent_after(wire)
             self._doing[key] = OpenJob(
-                job_id, peer, worker, peer, incarnation, traceparent=traceparent_after(wire)
+                job_id, peer, worker, peer, incarnation_of(peer), traceparent=trace
             )
             return peer
         job = self._forget(key) if kind in _ANSWERS else self._asked.get(key)

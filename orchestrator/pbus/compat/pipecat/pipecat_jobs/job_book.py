@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pbus.compat.pipecat import theirs
+from pbus.compat.pipecat.conversion import WireMessage
 from pbus.jobs.listing import (
     BusJobCancelResponseMessage,
     JobEntry,
@@ -89,26 +90,26 @@ class JobBook:
         return name if self._runner.get_worker(name) is None else self._address_of(name)
 
     async def cancel(
-        self, requester: str, job_id: str, reason: str | None, *, source: str, client: str
+        self, requester: str, wire: WireMessage, *, source: str
     ) -> BusJobCancelResponseMessage:
-        """Have a worker here cancel a job that it asked for.
+        """Cancel a job for a client; by its requester, as the workers that do it listen to no other.
 
         Args:
             requester: The worker's name.
-            job_id: The job's.
-            reason: For those that do it.
+            wire: The client's request.
             source: The worker's address.
-            client: The address that the answer is for.
 
         Returns:
             The answer.
         """
+        job_id, reason = str(wire.values.get("job_id")), wire.values.get("reason")
+        reason = reason if isinstance(reason, str) else None
         worker: Any = self._runner.get_worker(requester)
         is_open = worker is not None and job_id in worker.job_groups
         done = is_open and await worker.request_cancel_job_group(job_id, reason=reason)
         return BusJobCancelResponseMessage(
             source=source,
-            target=client,
+            target=wire.source,
             job_id=job_id,
             outcome="cancelled" if done else "not cancellable" if is_open else "unknown",
         )
