@@ -128,12 +128,14 @@ def test_cancelled_after_its_turn_ended():
 
 
 def test_turn_that_ended_before_it_is_awaited():
-    """It is no wait."""
+    """It is no wait; what is called at its end is called soon."""
 
     async def main():
-        turn = ReaderTurn()
+        turn, called = ReaderTurn(), asyncio.Event()
         await in_callback(turn.go_on)
-        await asyncio.wait_for(turn, 5)
+        await turn
+        turn.add_done_callback(lambda _: called.set())
+        await asyncio.wait_for(called.wait(), 5)
 
     run(main())
 

@@ -65,6 +65,8 @@ class ReaderTurn(asyncio.Future[None]):
     ) -> None:
         """Note the one task that waits."""
         self._wake_up, self._wake_context = callback, context
+        if self.done():
+            self._resume_soon()
 
     def set_result(self, result: None, /) -> None:
         """Have the task resumed in the next turn of the loop."""
