@@ -117,10 +117,10 @@ class LaneProducer:
         number = self._numbers[encoded.address] = self._numbers[encoded.address] + 1
         until = asyncio.get_running_loop().time() + self._settings.send_timeout
         pending = PendingPut(encoded, number, until, stored)
-        if self._is_idle and self._are_single and self._post(pending):
+        if self._are_single and self._is_idle and self._post(pending):
             return
         self._waiting.append(pending)
-        if self._posted is None and not self._has_waiting.is_set():
+        if not self._has_waiting.is_set() and self._posted is None:
             self._has_waiting.set()
 
     async def run(self) -> None:
