@@ -9,7 +9,32 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 _TOGETHER_BYTES = 64 * 1024  # written in one call; above, the server works while we copy the rest
+_FEW_WORDS = 16
 _MORE: Final = object()  # a reply is not complete yet
+
+
+def pieces_of(command: Sequence[Any]) -> list[bytes | memoryview]:
+    """Pack a command; one of many words piece by piece, unless a single word is large by itself.
+
+    A large block goes back to the system each time, and to fill a new one takes longer than the copy.
+    """
+    if len(command) > _FEW_WORDS:
+        sizes = [len(one) if isinstance(one, (bytes, str)) else 0 for one in command]
+        if sum(sizes) > _TOGETHER_BYTES >= max(sizes):
+            return _packed_apart(command, sizes)
+    return [hiredis.pack_command(command)]  # type: ignore[arg-type]  # of any length
+
+
+def _packed_apart(command: Sequence[Any], sizes: Sequence[int]) -> list[bytes | memoryview]:
+    pieces: list[bytes | memoryview] = [b"*%d\r\n" % len(command)]
+    first, size = 0, 0
+    for at, more in enumerate((*sizes, _TOGETHER_BYTES)):
+        if size + more > _TOGETHER_BYTES and at > first:
+            packed = hiredis.pack_command(tuple(command[first:at]))
+            pieces.append(memoryview(packed)[packed.index(b"\n") + 1 :])
+            first, size = at, 0
+        size += more
+    return [b"".join(pieces[:2]), *pieces[2:]]
 
 
 class ReplyProtocol(asyncio.Protocol):
@@ -49,7 +74,7 @@ class ReplyProtocol(asyncio.Protocol):
         """Write commands here and now; returns False where the connection is closing."""
         if self._transport.is_closing():
             return False
-        packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]  # of any length
+        packed = [piece for command in commands for piece in pieces_of(command)]
         if len(packed) > 1 and sum(map(len, packed)) <= _TOGETHER_BYTES:
             packed = [b"".join(packed)]
         for piece in packed:

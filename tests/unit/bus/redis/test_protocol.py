@@ -3,12 +3,13 @@
 import asyncio
 import types
 
+import hiredis
 import pytest
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ResponseError
 
-from pbus.bus.redis.protocol import ReplyProtocol
+from pbus.bus.redis.protocol import ReplyProtocol, pieces_of
 from support.waiting import run
 
 MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n"
@@ -107,3 +108,32 @@ def test_lost_connection_says_why():
         assert "cut" == str(await asyncio.wait_for(feed.ended(), 5))
 
     run(main())
+
+
+KIB = 1024
+COMMANDS = {
+    "few words": ("PUBLISH", "channel", b"x" * 300 * KIB),
+    "small words": ("EVALSHA", *range(50)),
+    "many large ones": ("EVALSHA", 1, *(bytes([65 + at % 26]) * 13 * KIB for at in range(40))),
+    "one that fills a piece": ("EVALSHA", *(["x"] * 20), b"y" * 64 * KIB, "z"),
+    "one above all": ("EVALSHA", *(["x"] * 20), b"y" * 65 * KIB, "z"),
+    "a large one at the end": ("EVALSHA", *(["x"] * 20), b"a" * 40 * KIB, b"b" * 64 * KIB),
+    "text of two bytes a letter": ("EVALSHA", *(["é" * 30 * KIB] * 20)),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=list(COMMANDS))
+def test_pieces_are_the_command(command):
+    """Word for word, however large it is."""
+    assert hiredis.pack_command(command) == b"".join(pieces_of(command))
+
+
+@pytest.mark.parametrize(
+    ("name", "pieces"),
+    [("few words", 1), ("small words", 1), ("many large ones", 10), ("one above all", 1)],
+)
+def test_only_commands_of_many_large_words_are_cut(name, pieces):
+    """No piece is a block that an allocator returns each time."""
+    found = pieces_of(COMMANDS[name])
+    assert pieces == len(found)
+    assert pieces == 1 or max(map(len, found)) < 65 * KIB
