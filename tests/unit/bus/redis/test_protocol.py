@@ -118,7 +118,7 @@ COMMANDS = {
     "one that fills a piece": ("EVALSHA", *(["x"] * 20), b"y" * 64 * KIB, "z"),
     "one above all": ("EVALSHA", *(["x"] * 20), b"y" * 65 * KIB, "z"),
     "a large one at the end": ("EVALSHA", *(["x"] * 20), b"a" * 40 * KIB, b"b" * 64 * KIB),
-    "text of two bytes a letter": ("EVALSHA", *(["é" * 30 * KIB] * 20)),
+    "text of two bytes a character": ("EVALSHA", *(["é" * 30 * KIB] * 20)),
 }
 
 
