@@ -41,6 +41,7 @@ class Bank:
         self.teller = Teller()
         self.asker = BaseWorker("asker")
         options = {"channel": channel, "delivery": delivery, "send_timeout": PATIENCE_S}
+        options["direct"] = False  # a broker that refuses is met only by what goes its way
         self.buses: list[WorkerBus] = [connect(url, **options) for _ in range(3)]
 
     @contextlib.asynccontextmanager

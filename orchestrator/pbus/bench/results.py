@@ -55,6 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         window_s: Seconds over which a rate is taken meanwhile.
         command: The words that call `pbus`; empty where its start cannot be measured.
         loop: The event loop of all processes, those of other systems included.
+        direct: Whether buses use direct sockets; None for their default.
     """
 
     count: int | None = None
@@ -72,6 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float = 20.0
     command: tuple[str, ...] = ()
     loop: Loop = "asyncio"
+    direct: bool | None = None
 
     @property
     def systems(self) -> list[System]:

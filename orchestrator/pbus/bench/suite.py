@@ -105,7 +105,10 @@ async def _measure_one(turn: Turn, plan: Plan, address: str, channels: list[str]
     baseline: System = "pgmq" if turn.backend == "pgmq" else plan.baseline
     plan = replace(plan, peers=peers, baseline=baseline)
     server = running_server() if "nats-py" in peers else _given("")
-    async with server as peer_url, BenchProcesses(address, peer_url, plan.loop) as pool:
+    async with (
+        server as peer_url,
+        BenchProcesses(address, peer_url, plan.loop, direct=plan.direct) as pool,
+    ):
         found = await MEASUREMENTS[turn.name](pool, plan)
     channels += pool.channels
     return found.titled("Postgres") if turn.is_second else found

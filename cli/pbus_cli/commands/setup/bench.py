@@ -96,6 +96,14 @@ def bench(
     loop: Annotated[
         LoopKind, typer.Option("--loop", help="The event loop of all processes.")
     ] = LoopKind.ASYNCIO,
+    direct: Annotated[
+        bool | None,
+        typer.Option(
+            "--direct/--no-direct",
+            help="Whether processes use direct sockets (rtt measures both).",
+            show_default="as a bus does",
+        ),
+    ] = None,
     project: ProjectName = None,
     file: TopologyFiles = None,
     as_json: AsJson = False,
@@ -123,6 +131,7 @@ def bench(
         peers=tuple(PEERS) if peers else (),
         command=_own_command(),
         loop=loop.value,
+        direct=direct,
     )
     report = run(
         measure(

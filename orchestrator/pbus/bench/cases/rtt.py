@@ -39,8 +39,11 @@ async def measure(pool: BenchProcesses, plan: Plan) -> CaseResult:
     direct: list[DelayResult] = []
     for system in plan.systems:
         share = max(1, int(count * SHARE[system]))
+        bus = pool.new_bus().updated(BusOptions(direct=False))
         runs.setdefault(system, []).append(
-            await run_round_trips(pool, _ROLES[system], DelayResult, count=share, size=plan.size)
+            await run_round_trips(
+                pool, _ROLES[system], DelayResult, count=share, size=plan.size, bus=bus
+            )
         )
         if system == "pbus" and plan.baseline != "pgmq":
             bus = pool.new_bus().updated(BusOptions(direct=True))

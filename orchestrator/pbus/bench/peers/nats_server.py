@@ -75,7 +75,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         try:
             await asyncio.wait_for(process.wait(), _END_S)
         except TimeoutError:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                process.kill()
             await process.wait()
 
 

@@ -1,6 +1,7 @@
 """A project in a throw-away folder, driven by the command."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -107,7 +108,8 @@ class BenchProject:
             async with asyncio.timeout(self._timeout_s):
                 out, stderr = await process.communicate()
         except BaseException as error:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                process.kill()
             await process.wait()
             if isinstance(error, TimeoutError):
                 problem = f"did not end within {self._timeout_s:g} s"

@@ -67,7 +67,8 @@ class BenchProcess:
             try:
                 await asyncio.wait_for(self._process.wait(), _END_S)
             except TimeoutError:
-                self._process.kill()
+                with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                    self._process.kill()
                 await self._process.wait()
         self._stderr.close()
 
@@ -98,13 +99,22 @@ class BenchProcesses:
         url: The broker that all of them use.
         peer_url: The server of another system, where one is measured.
         loop: The event loop of the processes.
+        direct: Whether they use direct sockets; None: as a bus does where nothing is said.
 
     Attributes:
         channels: The channels used so far.
     """
 
-    def __init__(self, url: str, peer_url: str = "", loop: Loop = "asyncio") -> None:
+    def __init__(
+        self,
+        url: str,
+        peer_url: str = "",
+        loop: Loop = "asyncio",
+        *,
+        direct: bool | None = None,
+    ) -> None:
         self.url = url
+        self._direct = direct
         self._loop = loop
         self._peer_url = peer_url
         self.channels: list[str] = []
@@ -125,7 +135,7 @@ class BenchProcesses:
         """The settings of a bus on a channel of its own."""
         self.channels.append(f"pbus:bench:{new_token()}")
         keys = {"url": self.url, "channel": self.channels[-1], "send_timeout": SEND_TIMEOUT_S}
-        return BusSettings.from_keys(keys)
+        return BusSettings.from_keys({**keys, "direct": self._direct})
 
     async def start(self, role: str, config: RoleConfig) -> BenchProcess:
         """Start a process and configure it; `BenchProcess.wait_ready` waits for it."""
