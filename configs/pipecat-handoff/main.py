@@ -35,6 +35,7 @@ class Main(PipelineWorker):
         bridge = BusBridgeProcessor(bus=bus, worker_name=name)
         super().__init__(Pipeline([bridge, speaker]), name=name, idle_timeout_secs=None)
         self.speaker = speaker
+        self.met: set[str] = set()
 
     async def on_activated(self, args: dict[str, Any] | None) -> None:
         """Wait for those who answer."""
@@ -42,10 +43,12 @@ class Main(PipelineWorker):
         await self.watch_workers("greeter", "support")
 
     async def on_worker_ready(self, data: WorkerReadyData) -> None:
-        """Have the greeter begin, also one that was started again."""
+        """Have the greeter begin, and go on where one of the two was started again: it is not active."""
         await super().on_worker_ready(data)
-        if data.worker_name == "greeter":
+        name = data.worker_name
+        if name == "greeter" or name in self.met:
             await self.activate_worker("greeter")
+        self.met.add(name)
 
     @job(name="say", sequential=True)
     async def say(self, message: BusJobRequestMessage) -> None:

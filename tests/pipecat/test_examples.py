@@ -1,5 +1,7 @@
 """The examples in configs/ that need Pipecat, as users copy them."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +37,11 @@ def test_handoff(cli: CliEnv):
     assert "support heard: Thanks, bye" == say("Thanks, bye")
     wait_for(lambda: sum("greeter takes over" in line for line in place.logs("greeter")) == 2)
     assert "greeter heard: Hello again" == say("Hello again")
+    assert "greeter heard: More help" == say("More help")
+    wait_for(lambda: place.rows()["support"]["active"])
+    os.kill(place.rows()["support"]["pid"], signal.SIGKILL)
+    place.until(lambda rows: rows["support"]["restarts"] == 1 and rows["greeter"]["active"])
+    assert "greeter heard: And again" == say("And again")
     assert [True, True, False] == [
         place.rows()[n]["active"] for n in ("main", "greeter", "support")
     ]
