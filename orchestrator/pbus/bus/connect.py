@@ -140,7 +140,7 @@ def _needing_redis() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_metrics_sdk() -> Iterator[None]:
-    """Keep redis-py from loading OpenTelemetry's SDK, a fifth of the time of a process's start.
+    """Keep redis-py from loading OpenTelemetry's SDK, a tenth of the time of a process's start.
 
     It is loaded when metrics of redis-py are turned on. Another thread might import it meanwhile:
     where there is one, redis-py loads it.
