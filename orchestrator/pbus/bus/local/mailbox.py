@@ -375,7 +375,11 @@ class Mailbox(ItemHandling):
             if delivery is not None or not self.is_flat:
                 await self._handle_told(item, delivery, reader)
             elif (rest := self._begin(item, reader)) is not None:
-                await self._end(rest, reader)
+                try:
+                    await rest
+                except BaseException as raised:  # noqa: BLE001 - raised again where it is not the handler's
+                    self._note_raised(raised, reader)
+                self._count(reader)
             if others or reader.started > turn_ends or self._is_over(reader):
                 return False
 
