@@ -78,6 +78,8 @@ def left_words() -> list[str]:
 
 def words_in(file: str, line: str) -> Iterator[str]:
     """The words in a line of a file that left."""
+    if _PATTERN.search(_plain(line)) is None:  # as nearly always
+        return
     for place, text in RIGHT:
         if re.search(place, file):
             line = re.sub(text, " ", line, flags=re.IGNORECASE)
