@@ -31,7 +31,8 @@ PUSH = (
     + _WAITS_ON
     + """
 local function was_handled(box, id)
-  return call('SISMEMBER', key('done:0', box), id) + call('SISMEMBER', key('done:1', box), id) > 0
+  local function has(name) return call('SMISMEMBER', key(name, box), id)[1] > 0 end
+  return has('done:0') or has('done:1')
 end
 local function only_one(box, lane, stream)
   if call('XLEN', key('q:' .. string.upper(lane), box)) > 0 then return false end
