@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 
 import pytest
 
@@ -263,7 +264,7 @@ def test_too_large_lease_is_its_owners_error(make_leases, caplog):
             ):
                 await store.claim(lease("x", jobs=jobs))
             assert [] == await store.leases()
-            name = f"y{id(store)}"
+            name = f"y{uuid.uuid4().hex}"  # it is said once a name
             assert await store.claim(lease(name, args={"text": "x" * 100_000})) is None
             assert [(name, None)] == [(one.name, one.args) for one in await store.leases()]
             assert f"the lease of '{name}' has no room" in caplog.text
