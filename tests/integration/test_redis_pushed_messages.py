@@ -404,3 +404,33 @@ def test_put_now_stores_what_needs_one_step(make_store):
             assert list("1234") == texts(await fetch(store))
 
     run(main())
+
+
+def test_requeued_push_is_forgotten(make_store, monkeypatch):
+    """What was pushed and not fetched comes once when all is requeued; the consumer waits again after it."""
+    monkeypatch.setattr("pbus.bus.redis.fetcher.POLL_S", LONG_S)
+    monkeypatch.setattr(wakeups, "_KEPT_S", LONG_S)
+
+    async def main():
+        async with waiting_store(make_store) as (here, there, waiting):
+            await here.put([Writer().to("box", "x")])
+            await handle(there, await finishes(waiting))
+            await here.put([Writer("other").to("box", "y")])  # no take waits for it
+            await until(lambda: there._wakeups._early)
+            assert 1 == await there.requeue_held_by(["consumer"])
+
+            found = []
+
+            async def take():
+                while len(found) < 2:
+                    found.extend(await fetch(there, wait_s=LONG_S))
+
+            taking = asyncio.create_task(take())
+            await until(lambda: found)
+            await here.put([Writer("third").to("box", "z")])
+            await finishes(taking)
+            assert ["y", "z"] == texts(found)
+            await handle(there, found)
+            assert [(0, 0)] == await in_flight(here)
+
+    run(main())

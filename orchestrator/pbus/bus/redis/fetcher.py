@@ -106,7 +106,7 @@ class Fetcher:
         self._wakeups = room
         room.on_wake = self._note_wake
         self._consumers: dict[str, _ConsumerState] = {}
-        self._held: dict[Pair, set[str]] = {}  # entries whose messages were returned
+        self._held: dict[Pair, dict[str, str]] = {}  # entries whose messages were returned: to whom
         self._lock = asyncio.Lock()  # an answer is read before the next question is put
         self._last: dict[Pair, tuple[int, int]] = {}  # the entry returned last
         self._turn = 0
@@ -196,7 +196,7 @@ class Fetcher:
         if mark != _STAYS:
             consumer.armed.discard(pair)
             consumer.note_told(pair)
-        held = self._held.setdefault(pair, set())
+        held = self._held.setdefault(pair, {})
         if number <= self._last.get(pair, _NONE):
             if slot not in held:
                 consumer.unsure.add(pair)  # handled since then, or the stream is another
@@ -206,13 +206,13 @@ class Fetcher:
             self._wakeups.look_again()
             return None
         self._last[pair] = number
-        held.add(slot)
+        held[slot] = holder
         return Pushed(holder, message, mark == _STAYS)
 
     def put_back(self, message: StoredMessage) -> None:
         """A message that was held, and could not be requeued, was never seen."""
         queue, slot = slot_of(message)
-        self._held.get((queue, message.lane), set()).discard(slot)
+        self._held.get((queue, message.lane), {}).pop(slot, None)
         for consumer in self._consumers.values():
             consumer.unsure.add((queue, message.lane))
 
@@ -221,7 +221,17 @@ class Fetcher:
         for queue, slot in slots:
             held = self._held.get((queue, LANES[slot[0]]))
             if held is not None:
-                held.discard(slot)
+                held.pop(slot, None)
+
+    def forget(self, prefixes: Sequence[str]) -> None:
+        """All that consumers had was requeued, and they wait nowhere: what is known of them is not so."""
+        begin = tuple(prefixes)
+        for name in [name for name in self._consumers if name.startswith(begin)]:
+            del self._consumers[name]
+        for held in self._held.values():
+            for slot in [slot for slot, holder in held.items() if holder.startswith(begin)]:
+                del held[slot]
+        self._wakeups.forget(begin)
 
     async def _ask(
         self,
@@ -267,7 +277,7 @@ class Fetcher:
         consumer.unsure.difference_update(recovered, pairs)
         consumer.note_found(lost)
         clock = time.monotonic() - reply[2] / 1000
-        messages, foreign = self._read(pairs, reply[0], clock)
+        messages, foreign = self._read(consumer.name, pairs, reply[0], clock)
         self._foreign += foreign
         with contextlib.suppress(BusUnavailableError):  # tried again: the messages are here
             await self._refuse(reply[3])
@@ -293,11 +303,12 @@ class Fetcher:
         return kind, list(self._held.get(pair, ())) if kind else ()
 
     def _read(
-        self, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float
+        self, holder: str, pairs: Sequence[Pair], chunks: Sequence[Any], clock: float
     ) -> tuple[list[StoredMessage], list[bytes]]:
         """The messages of an answer, and the entries that are none (queue, stream, entry of each).
 
         Args:
+            holder: Who asked.
             pairs: What was asked.
             chunks: What was answered.
             clock: What the loop's clock has more than the server's.
@@ -306,7 +317,7 @@ class Fetcher:
         foreign: list[bytes] = []
         for pair, stream, items, marks in chunks:
             queue, lane = pairs[pair - 1]
-            held = self._held.setdefault((queue, lane), set())
+            held = self._held.setdefault((queue, lane), {})
             pushing = lane.encode()  # the stream of which messages may be pushed
             for at, (entry, fields) in enumerate(items):
                 slot = (stream + entry).decode()
@@ -317,7 +328,7 @@ class Fetcher:
                 except ValueError:
                     foreign += (queue.encode(), stream, entry)
                 else:
-                    held.add(slot)
+                    held[slot] = holder
                     if stream == pushing:
                         last = self._last.get((queue, lane), _NONE)
                         self._last[queue, lane] = max(last, _number_of(entry))

@@ -166,7 +166,11 @@ class RedisQueueStore:
     async def requeue_held_by(self, incarnations: Sequence[str]) -> int:
         """Give back what the dead hold; see QueueStore."""
         prefixes = [one for one in incarnations if one]
-        return int(await self._scripts.run("care", REQUEUE, *prefixes)) if prefixes else 0
+        if not prefixes:
+            return 0
+        count = int(await self._scripts.run("care", REQUEUE, *prefixes))
+        self._fetcher.forget(prefixes)
+        return count
 
     async def stats(self, *, names_only: bool = False) -> list[QueueStats]:
         """All queues by name; see QueueStore."""

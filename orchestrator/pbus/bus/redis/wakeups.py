@@ -187,6 +187,10 @@ class WakeupHub:
         for waiter in self.waiters:
             waiter.wake()
 
+    def forget(self, prefixes: tuple[str, ...]) -> None:
+        """Drop what was pushed to consumers and not taken: it was requeued."""
+        self._early = [early for early in self._early if not early[0].startswith(prefixes)]
+
     def interrupt(self) -> None:
         """End all waits."""
         for waiter in self.waiters:
