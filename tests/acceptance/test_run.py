@@ -176,10 +176,24 @@ def test_ends_with_the_project(cli: CliEnv):
     assert 143 == alone.done().code
 
 
+ON_TERMINAL = """
+import os, signal, sys
+def caught(*_):
+    print("caught", flush=True)
+    sys.exit(4)
+signal.signal(signal.SIGINT, caught)
+signal.signal(signal.SIGCONT, lambda *_: print("resumed", flush=True))
+if os.isatty(0):
+    print("tty", flush=True)
+while True:
+    signal.pause()
+"""
+
+
 def test_terminal_is_the_programs(place: Place):
     """Ctrl-C and Ctrl-Z are its own, `fg` goes on; afterwards the shell has the terminal."""
-    script = "trap 'echo caught; exit 4' INT; trap 'echo resumed' CONT; test -t 0 && echo tty; while :; do sleep 0.2; done"
-    with terminal(place, "run", "--", "sh", "-c", script, through=SHELL) as screen:
+    # No shell: one that forks just when it is to stop waits for a child that has stopped.
+    with terminal(place, "run", "--", sys.executable, "-c", ON_TERMINAL, through=SHELL) as screen:
         screen.until("tty")
         screen.press("\x1a")
         screen.until("left 148")
