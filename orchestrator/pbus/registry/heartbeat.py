@@ -80,6 +80,12 @@ class Heartbeat:
                 self._notify(self._table.apply_announcement(entry))
             self.on_lost(overdue)
 
+    def drop_missing(self) -> None:
+        """Remove the workers that a reading missed; but not where the store may have lost leases."""
+        if not self._in_grace:
+            for entry in self._table.overdue(float("inf")):
+                self._notify(self._table.apply_announcement(entry))
+
     async def renew(self, names: Iterable[str] | None = None) -> None:
         """Renew own leases; an unreachable store is logged.
 

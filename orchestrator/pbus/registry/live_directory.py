@@ -12,6 +12,8 @@ from pbus.registry.directory import Directory
 
 logger = logging.getLogger(__name__)
 
+_NEWS_S = 0.5  # from the removal of a dead worker's lease to the news of it
+
 
 class LiveDirectory(Directory, abc.ABC):
     """A directory that may leave news of workers to its polls until something asks for a worker.
@@ -61,6 +63,10 @@ class LiveDirectory(Directory, abc.ABC):
         """Renew own leases and learn what changed."""
 
     @abc.abstractmethod
+    def drop_missing(self) -> None:
+        """Remove the workers that a reading missed, but not after an outage of the store."""
+
+    @abc.abstractmethod
     def _is_own(self, name: str) -> bool:
         """Whether a worker is of this runner: that needs no news."""
 
@@ -89,8 +95,15 @@ class LiveDirectory(Directory, abc.ABC):
             await self._bus.hear_news()
         except PbusError as error:
             logger.warning("news of workers come with the heartbeats for now: %s", error)
+        self._table.is_live = True  # so that the reading removes none of which news may come
         await self.beat()
         self._set_live(is_live=True)
+        self._tasks.spawn(self._drop_missing(), "pbus registry first reading")
+
+    async def _drop_missing(self) -> None:
+        """Remove what the first reading missed, unless news say meanwhile why it is gone."""
+        await asyncio.sleep(_NEWS_S)
+        self.drop_missing()
 
     def _set_live(self, *, is_live: bool) -> None:
         self.is_live = self._table.is_live = is_live

@@ -213,6 +213,10 @@ class WorkerRegistry(LiveDirectory):
         await self._stats.report()
         await self._watches.close()
 
+    def drop_missing(self) -> None:
+        """Remove the workers that a reading missed, but not after an outage of the store."""
+        self._heartbeat.drop_missing()
+
     async def beat(self) -> None:
         """Renew leases now."""
         await self._heartbeat.beat()

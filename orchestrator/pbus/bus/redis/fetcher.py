@@ -106,7 +106,7 @@ class Fetcher:
         self._wakeups = room
         room.on_wake = self._note_wake
         self._consumers: dict[str, _ConsumerState] = {}
-        self._held: dict[Pair, dict[str, str]] = {}  # entries whose messages were returned: to whom
+        self._held: dict[Pair, dict[str, str]] = {}  # returned entries, and to which consumer
         self._lock = asyncio.Lock()  # an answer is read before the next question is put
         self._last: dict[Pair, tuple[int, int]] = {}  # the entry returned last
         self._turn = 0
@@ -223,15 +223,12 @@ class Fetcher:
             if held is not None:
                 held.pop(slot, None)
 
-    def forget(self, prefixes: Sequence[str]) -> None:
+    def forget(self, prefixes: tuple[str, ...]) -> None:
         """All that consumers had was requeued, and they wait nowhere: what is known of them is not so."""
-        begin = tuple(prefixes)
-        for name in [name for name in self._consumers if name.startswith(begin)]:
+        for name in [name for name in self._consumers if name.startswith(prefixes)]:
             del self._consumers[name]
-        for held in self._held.values():
-            for slot in [slot for slot, holder in held.items() if holder.startswith(begin)]:
-                del held[slot]
-        self._wakeups.forget(begin)
+        self._held = {pair: _without(held, prefixes) for pair, held in self._held.items()}
+        self._wakeups.forget(prefixes)
 
     async def _ask(
         self,
@@ -346,6 +343,11 @@ class Fetcher:
                 "%d entries in the streams of %s were not written by pbus and are dead letters now",
                 len(queues), b", ".join(sorted(set(queues))).decode(errors="replace"),
             )  # fmt: skip
+
+
+def _without(held: dict[str, str], prefixes: tuple[str, ...]) -> dict[str, str]:
+    """The entries that others hold."""
+    return {slot: holder for slot, holder in held.items() if not holder.startswith(prefixes)}
 
 
 def _number_of(entry: bytes) -> tuple[int, int]:

@@ -169,7 +169,7 @@ class RedisQueueStore:
         if not prefixes:
             return 0
         count = int(await self._scripts.run("care", REQUEUE, *prefixes))
-        self._fetcher.forget(prefixes)
+        self._fetcher.forget(tuple(prefixes))
         return count
 
     async def stats(self, *, names_only: bool = False) -> list[QueueStats]:
