@@ -8,7 +8,8 @@ import pytest
 from pbus import BaseWorker, WorkerRunner, job, worker_ready
 from pbus.bus.subscriber import BusSubscriber
 from pbus.messages import BusDataMessage, BusWorkerReadyMessage, BusWorkerRegistryMessage
-from pbus.registry import heartbeat
+from pbus.registry import heartbeat, live_directory
+from pbus.registry.table import LEASE_MISSING, entry_of
 from support.waiting import PATIENCE_S, finishes, happens, run, until
 
 
@@ -239,5 +240,43 @@ def test_first_message_does_not_wait_for_a_broker_that_is_away(make_any_bus, no_
                 await sender.send_bus_message(NewsPing(source="sender", target="nowhere"))
             monkeypatch.undo()
             hearing.set()
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_announced", [True, False])
+def test_death_while_another_begins_to_follow(make_any_bus, no_beats, is_announced, monkeypatch):
+    """A lease that is removed before the news of it: the news say why; without news it is gone all the same."""
+    if is_announced:
+        monkeypatch.setattr(live_directory, "_NEWS_S", PATIENCE_S)
+
+    async def main():
+        async with site(make_any_bus) as here:
+            quiet = await here.open(Quiet("quiet"))
+            other = await here.open(Taker("other"))
+            await quiet.registry.beat()
+            (lease,) = [one for one in await other.bus.leases.leases() if one.name == "other"]
+            hear_news, reasons = quiet.bus.hear_news, []
+
+            async def hear_and_lose():
+                await hear_news()
+                await other.bus.leases.release([lease.incarnation])
+
+            async def note(data):
+                reasons.append(data.reason)
+
+            quiet.bus.hear_news = hear_and_lose
+            if not quiet.bus.carries_news:
+                return
+            quiet.registry.watch_lost("other", note)
+            await quiet.registry.follow()
+            if is_announced:
+                entry = entry_of(lease, gone="was killed by SIGKILL")
+                await other.bus.send(
+                    BusWorkerRegistryMessage(source="sup", runner=lease.runner, workers=(entry,))
+                )
+            await until(lambda: reasons)
+            assert [("was killed by SIGKILL" if is_announced else LEASE_MISSING)] == reasons
+            assert not quiet.registry.is_there("other")
 
     run(main())
