@@ -179,6 +179,7 @@ def test_stop_leaves_none(tmp_path: Path):
     async def main() -> None:
         async with supervised(what) as watched:
             await watched.line("deaf", times=4)
+            await watched.until(lambda: watched.process("deaf").pid)  # it writes before it is known
             pid = watched.process("deaf").pid
             assert pid is not None
             family = [one.pid for one in members({pid})]
